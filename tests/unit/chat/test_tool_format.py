@@ -66,7 +66,11 @@ def sampled(chat: Chat, messages: list[Any], turn: dict[str, Any]) -> tuple[int,
     return after[len(before) : next(ends) + 1]
 
 
-NESTED: dict[str, Any] = {"q": "Zü \"東\" {b}, 'c'\\", "n": 2, "within": {"km": [1, 2.5], "open": True}}
+NESTED: dict[str, Any] = {
+    "q": "Zü \"東\" {b}, 'c'\\",
+    "n": 2,
+    "within": {"km": [1, 2.5], "open": True},
+}
 WRITTEN = {  # a call as the family's template writes it
     "hermes": '<tool_call>\n{"name": "find", "arguments": {"q": "a", "n": 2}}\n</tool_call><|end|>',
     "qwen-xml": "<tool_call>\n<function=find>\n<parameter=q>\na\n</parameter>\n<parameter=n>\n2\n"
