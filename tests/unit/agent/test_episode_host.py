@@ -106,12 +106,12 @@ def start(session: bool) -> list[int]:
     Args:
         session: In a session of their own.
     """
-    command = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    command = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
     forked = os.fork()
     if forked == 0:
         if session:
             os.setsid()
-        time.sleep(600)
+        time.sleep(60)
     return [forked, subprocess.Popen(command, start_new_session=session).pid]
 
 def eat() -> str:
