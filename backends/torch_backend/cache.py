@@ -61,11 +61,16 @@ class Decoding:
         return like.new_zeros((self.room, like.shape[1], self.capacity, like.shape[3]))
 
     def admit(
-        self, packed: Run, lengths: Sequence[int], copies: Sequence[int], at: int, column: int = 0
+        self,
+        packed: Run,
+        lengths: Sequence[int],
+        copies: Sequence[int],
+        at: int,
+        columns: Sequence[int] = (),
     ) -> None:
-        """Copy rows laid end to end into the slots from `at` on, from their `column` on.
+        """Copy rows laid end to end into the slots from `at` on.
 
-        `copies` says into how many slots each row goes.
+        Each begins at its column, by default 0; `copies` says into how many slots it goes.
         """
         for layer, pair in packed.items():
             if layer not in self.slots:
@@ -73,7 +78,8 @@ class Decoding:
             for slot, source in zip(self.slots[layer], pair, strict=True):
                 first = at
                 rows = torch.split(source[0], list(lengths), dim=1)
-                for row, count in zip(rows, copies, strict=True):
+                places = columns or [0] * len(rows)
+                for row, count, column in zip(rows, copies, places, strict=True):
                     slot[first : first + count, :, column : column + row.shape[1]] = row
                     first += count
 

@@ -9,7 +9,7 @@ sampling more than one token per step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,22 @@ from .policy import Policy
 from .row_queue import RowQueue
 from .rows import Row, WaitingPrompt, append, draw
 from .sampling import Drawn, choose
+
+KEPT = 8  # tokens whose keys and values count as one that is computed, in a pass's budget
+
+
+@dataclass(frozen=True, eq=False)
+class _Taken:
+    """A waiting prompt that is admitted.
+
+    Its slot holds it from `start` on; `known` are the keys and values of its first `length` tokens,
+    or None where those are the shared prefix's.
+    """
+
+    prompt: WaitingPrompt
+    start: int
+    length: int
+    known: Run | None = None
 
 
 class TorchEngine(RowQueue):
@@ -74,35 +90,61 @@ class TorchEngine(RowQueue):
             unfit = bool(self.shared) and not self._follows(self.waiting[0])
             if unfit or (self.fresh and not self.rows):
                 self._share()
-        at, first = len(self.rows), self.waiting[0]
-        follows, key = self._follows(first), self._key(first.adapter)
-        start, length = len(self.shared) if follows else 0, 0
-        known: Run | None = None
-        if self.tree.used_bytes:
-            length, known = self.tree.longest(key, first.tokens[:-1])
-        if known is not None and length > start:
-            prompts = [self.waiting.popleft()]
-        else:
-            prompts, known, length = self._take(follows), None, start
-        copies = [len(prompt.rows) for prompt in prompts]
-        self.cache.reserve(at + sum(copies), max(prompt.most for prompt in prompts) - start)
-        prefix = known or (self.cache.prefix if follows else {})
-        rests = [prompt.tokens[length:] for prompt in prompts]
-        keep: Run = {}
-        last_RD = self._run(rests, length, Packed(_trees(rests), prefix, keep), prompts)
-        if known is not None:
-            self.cache.admit(cut(known, start, length), [length - start], copies, at)
-        self.cache.admit(keep, [len(rest) for rest in rests], copies, at, column=length - start)
-        rows = [row for prompt in prompts for row in prompt.rows]
-        self.rows += rows
-        for row in rows:
-            row.begin(start, self._key(row.request.adapter))
-            self._release(row)
+        at, known = len(self.rows), self._take_known()
+        taken = known or self._take(self._follows(self.waiting[0]))
+        prompts, copies = [one.prompt for one in taken], [len(one.prompt.rows) for one in taken]
+        self.cache.reserve(at + sum(copies), max(one.prompt.most - one.start for one in taken))
+        last_RD = self._fill(taken, copies, at)
+        for one in taken:
+            self.rows += one.prompt.rows
+            for row in one.prompt.rows:
+                row.begin(one.start, self._key(row.request.adapter))
+                self._release(row)
         self._remember(prompts, at)
         counts = torch.tensor(copies, device=last_RD.device)
         logits_PV = self._logits(last_RD, [prompt.adapter for prompt in prompts])
         logits_RV = logits_PV.repeat_interleave(counts, dim=0)
-        return draw(logits_RV, rows)
+        return draw(logits_RV, self.rows[at:])
+
+    def _fill(self, taken: Sequence[_Taken], copies: Sequence[int], at: int) -> Tensor:
+        """Compute what is not known of the prompts into the slots from `at` on.
+
+        Return the last hidden state of each, (P, D).
+        """
+        rests = [one.prompt.tokens[one.length :] for one in taken]
+        runs = [one.known for one in taken if one.known is not None]
+        prefix, befores = self.cache.prefix if taken[0].start else {}, tuple[int, ...]()
+        if runs:
+            prefix, befores = join(runs), tuple(one.length for one in taken)
+        keep: Run = {}
+        layout = Packed(_trees(rests), prefix, keep, befores)
+        lengths = [one.length for one in taken]
+        last_PD = self._run(rests, lengths, layout, [one.prompt for one in taken])
+        columns, slot = [one.length - one.start for one in taken], at
+        for one, count, column in zip(taken, copies, columns, strict=True):
+            if one.known is not None:
+                own = cut(one.known, one.start, one.length)
+                self.cache.admit(own, [column], [count], slot)
+            slot += count
+        self.cache.admit(keep, [len(rest) for rest in rests], copies, at, columns)
+        return last_PD
+
+    def _take_known(self) -> list[_Taken]:
+        """Take prompts of which the tree has more than the shared prefix, and that fit together."""
+        taken: list[_Taken] = []
+        rows, budget = len(self.rows), self.policy.spec.limits.micro_batch
+        while self.waiting and self.tree.used_bytes:
+            prompt = self.waiting[0]
+            start = len(self.shared) if self._follows(prompt) else 0
+            length, known = self.tree.longest(self._key(prompt.adapter), prompt.tokens[:-1])
+            rows += len(prompt.rows)
+            # Keys and values take far less than what is computed of a token.
+            budget -= len(prompt.tokens) - length + length // KEPT
+            full = taken and (rows > self.room or budget < 0)
+            if known is None or length <= start or full:
+                break
+            taken.append(_Taken(self.waiting.popleft(), start, length, known))
+        return taken
 
     def _share(self) -> None:
         """Compute the prefix that all waiting prompts of the first one's adapter share."""
@@ -126,20 +168,21 @@ class TorchEngine(RowQueue):
         if known is not None and length == len(tokens):
             return known
         rest, keep = tokens[length:], dict[int, tuple[Tensor, Tensor]]()
-        self._run([rest], length, Packed(_trees([rest]), known or {}, keep), [prompt])
+        self._run([rest], [length], Packed(_trees([rest]), known or {}, keep), [prompt])
         return keep if known is None else join([known, keep])
 
-    def _take(self, follows: bool) -> list[WaitingPrompt]:
+    def _take(self, follows: bool) -> list[_Taken]:
         """Take prompts that have free slots and fit into one pass, all with the prefix or none."""
-        taken: list[WaitingPrompt] = []
+        taken: list[_Taken] = []
+        start = len(self.shared) if follows else 0
         rows, budget = len(self.rows), self.policy.spec.limits.micro_batch
         while self.waiting and self._follows(self.waiting[0]) == follows:
             prompt = self.waiting[0]
             rows += len(prompt.rows)
-            budget -= len(prompt.tokens) - (len(self.shared) if follows else 0)
+            budget -= len(prompt.tokens) - start
             if taken and (rows > self.room or budget < 0 or self._known(prompt)):
                 break
-            taken.append(self.waiting.popleft())
+            taken.append(_Taken(self.waiting.popleft(), start, start))
         return taken
 
     def _known(self, prompt: WaitingPrompt) -> bool:
@@ -152,14 +195,15 @@ class TorchEngine(RowQueue):
     def _run(
         self,
         rows: Sequence[Sequence[int]],
-        start: int,
+        starts: Sequence[int],
         layout: Packed,
         prompts: Sequence[WaitingPrompt],
     ) -> Tensor:
-        """Return the last hidden state of each row, whose positions begin at `start`, (R, D)."""
+        """Return the last hidden state of each row, whose positions begin at its start, (R, D)."""
         device = self.policy.device
         tokens = [token for row in rows for token in row]
-        positions = [start + i for row in rows for i in range(len(row))]
+        each_row = zip(starts, rows, strict=True)
+        positions = [start + i for start, row in each_row for i in range(len(row))]
         tokens_1L = torch.tensor([tokens], device=device)
         positions_1L = torch.tensor([positions], device=device)
         ends_R = torch.tensor([len(row) for row in rows]).cumsum(0) - 1

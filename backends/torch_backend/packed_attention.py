@@ -6,7 +6,9 @@ It is exact: the prefix's keys and values are in the graph once, and every row a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate, repeat
 
 import torch
 from torch import Tensor
@@ -22,12 +24,14 @@ class Packed:
     """Trees end to end, `(shared, lengths)` each: a prefix, then the rows that see it.
 
     The prefix has `shared` tokens, the rows `lengths`. `prefix` holds an earlier pass's keys and
-    values by layer instead, seen by trees that share nothing; `keep` collects this pass's.
+    values by layer instead, seen by trees that share nothing; `keep` collects this pass's. Where
+    each row has a prefix of its own, these stand there end to end, and `befores` are their lengths.
     """
 
     trees: tuple[tuple[int, tuple[int, ...]], ...]
     prefix: dict[int, KV] = field(default_factory=dict)
     keep: dict[int, KV] | None = None
+    befores: tuple[int, ...] = ()
     masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
     laid: dict[int | None, Rectangles] = field(default_factory=dict)  # by window
 
@@ -53,6 +57,12 @@ class Packed:
     def _rows(self, earlier: int) -> list[PackedRow]:
         rows: list[PackedRow] = []
         start = 0
+        if self.befores:
+            each = zip(self._lengths, self._places, self.befores, strict=True)
+            for length, place, before in each:
+                rows.append(PackedRow(start, length, place, before))
+                start += length
+            return rows
         for shared, lengths in self.trees:
             root = start
             if shared:
@@ -63,12 +73,31 @@ class Packed:
                 start += length
         return rows
 
+    @property
+    def _lengths(self) -> list[int]:
+        """The rows' lengths."""
+        return [length for _, lengths in self.trees for length in lengths]
+
+    @property
+    def _places(self) -> list[int]:
+        """Where the rows' own prefixes begin."""
+        return [0, *accumulate(self.befores[:-1])]
+
+    def _prefixes(self, layer: int) -> Iterator[KV | None]:
+        """Yield what each row sees of the earlier pass."""
+        before = self.prefix.get(layer)
+        if before is None or not self.befores:
+            yield from repeat(before)
+        else:
+            keys, values = (torch.split(x, list(self.befores), dim=2) for x in before)
+            yield from zip(keys, values, strict=True)
+
     def by_rows(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         """Attend row by row without padding, for devices that are slow at arithmetic."""
         parts = []
-        start = 0
+        start, prefixes = 0, self._prefixes(layer)
         for shared, lengths in self.trees:
-            before = self.prefix.get(layer)
+            before = None
             if shared:
                 rows = slice(start, start + shared)
                 before = (k[:, :, rows], v[:, :, rows])
@@ -77,7 +106,8 @@ class Packed:
             for length in lengths:
                 rows = slice(start, start + length)
                 own = k[:, :, rows], v[:, :, rows]
-                parts.append(self._row(q[:, :, rows], own, before, scores))
+                seen = before if shared else next(prefixes)
+                parts.append(self._row(q[:, :, rows], own, seen, scores))
                 start += length
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 

@@ -51,6 +51,28 @@ def test_rectangles_compute_what_rows_compute(name: str, earlier: int, window: i
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.parametrize("window", [None, 4])
+def test_each_row_may_continue_a_prefix_of_its_own(window: int | None) -> None:
+    """As each would alone, in rectangles and row by row."""
+    lengths, befores = (3, 1, 9, 2), (5, 12, 1, 6)
+    q, k, v = (draw(sum(lengths), heads, heads).detach() for heads in (6, 2, 2))
+    before = [draw(sum(befores), 2, seed).detach() for seed in (3, 4)]
+    together = packed.Packed(((0, lengths),), prefix={0: tuple(before)}, befores=befores)
+    alone, start, place = [], 0, 0
+    for length, size in zip(lengths, befores, strict=True):
+        rows, own = (
+            slice(start, start + length),
+            tuple(x[:, :, place : place + size] for x in before),
+        )
+        layout = packed.Packed(((0, (length,)),), prefix={0: own})
+        asked = (x[:, :, rows] for x in (q, k, v))
+        alone.append(layout.by_rows(0, *asked, Scores(0.3, window)))
+        start, place = start + length, place + size
+    for how in ("by_rows", "by_rectangles"):
+        out = getattr(together, how)(0, q, k, v, Scores(0.3, window))
+        torch.testing.assert_close(out, torch.cat(alone, dim=2), atol=1e-12, rtol=1e-9)
+
+
 def test_rows_of_similar_length_share_a_call() -> None:
     rows = [
         packed.PackedRow(0, 8),

@@ -13,6 +13,7 @@ import pytest
 
 from offapi.backend import Backend, Completion, Sampling
 from offapi.backend import load as load_backend
+from offapi.engine import RowRequest
 from offapi.episodes import Episode, Segment
 from offapi.model_spec import Limits, LoraSpec, ModelSpec
 from offapi.optimizer import AdamW, Arrays, TrainState
@@ -221,3 +222,25 @@ def test_bfloat16_scores_what_it_sampled(model_folder: Path, adapter: Arrays, de
     )
     assert apart.mean() < 0.012
     assert apart.max() < 0.15
+
+
+def test_rows_that_are_extended_together_are_computed_in_one_pass(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = load_backend("torch", ModelSpec(path=model_folder, device="cpu"))
+    engine: Any = backend.engine()
+    short = replace(SAMPLED, max_tokens=3)
+    rows = engine.insert(
+        [RowRequest(prompt, short, key, keep=True) for key, prompt in enumerate(PROMPTS)]
+    )
+    while not engine.idle:
+        engine.step()
+    passes = []
+    run = engine._run
+    monkeypatch.setattr(engine, "_run", lambda *given: passes.append(len(given[0])) or run(*given))
+    for row in rows:
+        engine.extend(row, (5, 6), short)
+    while not engine.idle:
+        engine.step()
+    assert passes == [len(PROMPTS)]
+    backend.close()
