@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from .attention import KV, Mask, attend
+from .continued import Continued
 
 Prefix: TypeAlias = tuple[KV, ...]  # the keys and values of each layer
 GROWTH = 128  # columns added when a slot is full
@@ -62,7 +63,7 @@ class Block:
 class Following:
     """The cache of a layer that attends to the keys and values of another (Gemma 4)."""
 
-    def __init__(self, cache: Block | Slots) -> None:
+    def __init__(self, cache: Block | Continued | Slots) -> None:
         self.attend, self.make_mask = cache.attend, cache.make_mask
         self.offset = cache.offset
 

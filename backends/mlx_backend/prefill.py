@@ -20,6 +20,7 @@ from offapi.model_spec import Limits
 from offapi.prefix_tree import PrefixKey, PrefixTree
 
 from .cache import Prefix, blocks, cut, extend, join, size
+from .continued import Continued
 from .lora import Adapters
 from .policy import Policy
 from .rows import Ready, Row, WaitingPrompt
@@ -151,12 +152,16 @@ class Prompts:
         """
         first = self.waiting[0]
         if self._recall(first):
-            self._prefill_known(self.waiting.popleft())
+            chosen = self._known(free)
+            if len(chosen) > 1:
+                self._continue_together(chosen)
+            else:
+                self._prefill_known(chosen[0])
             return
         follows = self.follows(first)
         start = len(self.shared.tokens) if follows else 0
         budget, width, rows = min(PREFILL, self.limits.micro_batch), 0, 0
-        chosen: list[WaitingPrompt] = []
+        chosen = []
         while self.waiting and rows < free:
             prompt = self.waiting[0]
             width = max(width, len(prompt.tokens) - start)
@@ -169,6 +174,42 @@ class Prompts:
             chosen.append(self.waiting.popleft())
             rows += len(prompt.rows)
         self._prefill_together(chosen, start)
+
+    def _known(self, free: int) -> list[WaitingPrompt]:
+        """Take prompts of which a part is known, and whose rests fit into one pass.
+
+        Where layers have windows, it is one alone.
+        """
+        chosen = [self.waiting.popleft()]
+        budget = min(PREFILL, self.limits.micro_batch)
+        alone = any(window is not None for window in self.policy.windows)
+        width, rows = _rest(chosen[0]), len(chosen[0].rows)
+        while self.waiting and rows < free and not alone and self._recall(self.waiting[0]):
+            width = max(width, _rest(self.waiting[0]))
+            if width * (len(chosen) + 1) > budget:
+                break
+            rows += len(self.waiting[0].rows)
+            chosen.append(self.waiting.popleft())
+        return chosen
+
+    def _continue_together(self, chosen: Sequence[WaitingPrompt]) -> None:
+        """Compute what follows the known part of each."""
+        knowns = [prompt.known for prompt in chosen if prompt.known is not None]
+        counts = [_rest(prompt) for prompt in chosen]
+        rests = [
+            [*prompt.tokens[-count:], *[0] * (max(counts) - count)]
+            for prompt, count in zip(chosen, counts, strict=True)
+        ]
+        caches = [Continued(layer) for layer in zip(*knowns, strict=True)]
+        with self.adapters.of_rows([prompt.adapter for prompt in chosen]):
+            hidden_RLD = self.policy.hidden(mx.array(rests), caches)
+        last_RD = mx.stack([hidden_RLD[i, count - 1] for i, count in enumerate(counts)])
+        logits_RV = self.policy.logits(last_RD)
+        mx.eval(logits_RV, [(cache.keys, cache.values) for cache in caches])
+        for i, (prompt, known, count) in enumerate(zip(chosen, knowns, counts, strict=True)):
+            new = tuple((cache.keys[i, :, :count], cache.values[i, :, :count]) for cache in caches)
+            self.ready.append(Ready(prompt.rows, join([known, new]), logits_RV[i], follows=False))
+            self.policy.prefilled_tokens += count
 
     def _prefill_together(self, chosen: Sequence[WaitingPrompt], start: int) -> None:
         """Compute what comes after the first `start` tokens, the shared prefix, of each."""
@@ -212,3 +253,9 @@ class Prompts:
     def still_share(self) -> bool:
         """Whether rows that wait follow the shared prefix."""
         return any(ready.follows for ready in self.ready) or any(map(self.follows, self.waiting))
+
+
+def _rest(prompt: WaitingPrompt) -> int:
+    """Return how many tokens of `prompt` are not known."""
+    assert prompt.known is not None
+    return len(prompt.tokens) - int(prompt.known[0][0].shape[1])

@@ -92,7 +92,8 @@ class TorchEngine(RowQueue):
                 self._share()
         at, known = len(self.rows), self._take_known()
         taken = known or self._take(self._follows(self.waiting[0]))
-        prompts, copies = [one.prompt for one in taken], [len(one.prompt.rows) for one in taken]
+        prompts = [one.prompt for one in taken]
+        copies = [len(prompt.rows) for prompt in prompts]
         self.cache.reserve(at + sum(copies), max(one.prompt.most - one.start for one in taken))
         last_RD = self._fill(taken, copies, at)
         for one in taken:

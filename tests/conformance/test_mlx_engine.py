@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oracle
@@ -141,3 +142,26 @@ def test_a_prefix_is_followed_under_its_own_adapter_alone(
     for request, answer in zip(requests, answer_all(engine, requests), strict=True):
         same(answer, alone(open_adapted, request, folders))
     assert engine.prompts.shared.tokens == SHARED  # type: ignore[attr-defined]
+
+
+def test_rows_that_are_extended_together_are_computed_in_one_pass(
+    open_adapted: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = open_adapted().engine()
+    short = replace(SAMPLED, max_tokens=3)
+    requests = [RowRequest(prompt, short, key, keep=True) for key, prompt in enumerate(PROMPTS)]
+    rows = engine.insert(requests)
+    drain(engine)
+    passes = []
+    hidden = engine.policy.hidden
+
+    def counted(tokens_RL: Any, caches: Any) -> Any:
+        if tokens_RL.shape[1] > 1:
+            passes.append(tokens_RL.shape)
+        return hidden(tokens_RL, caches)
+
+    monkeypatch.setattr(engine.policy, "hidden", counted)
+    for at, row in enumerate(rows):
+        engine.extend(row, (5, 6, 7)[: 1 + at % 3], short)
+    drain(engine)
+    assert passes == [(len(PROMPTS), 4)]
