@@ -80,8 +80,12 @@ def mcp(command: str, *arguments: str, env: Mapping[str, str] | None = None) -> 
     """Return a server for `Task.tools`, started as `command` with `arguments`.
 
     It gets `env` and a few safe variables of this process, such as PATH; see the SDK's
-    `get_default_environment`.
+    `get_default_environment`. Raise ConfigError for a URL.
     """
+    if "://" in command:
+        what = f"an MCP server must be a command, got {command!r}."
+        step = "Start a server here that speaks MCP on stdin and stdout: offapi works offline."
+        raise ConfigError(what, next_step=step)
     return McpServer(command, arguments, dict(env or {}))
 
 

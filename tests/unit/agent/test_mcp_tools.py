@@ -115,3 +115,8 @@ def test_a_command_that_is_not_a_server_is_an_error() -> None:
     pytest.importorskip("mcp.client.client")
     with pytest.raises(ConfigError, match="MCP server '/nowhere/server x': it does not say its"):
         offapi.mcp("/nowhere/server", "x").schemas()
+
+
+def test_a_server_behind_a_url_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be a command, got 'https://mcp.example.com'"):
+        offapi.mcp("https://mcp.example.com")
