@@ -13,6 +13,7 @@ from offapi.report.commands import Command, comparison_commands, run_commands
 from offapi.report.comparison import ComparisonFolder, ComparisonTable, find_comparison, read_table
 from offapi.report.confidence import ConfidenceSection, confidence_section
 from offapi.report.cost import CostSection
+from offapi.report.episodes import EpisodeSection, episode_section
 from offapi.report.headline import Figure
 from offapi.report.learning import health_charts, learning_charts
 from offapi.report.notes import ReportNote, run_notes
@@ -41,6 +42,7 @@ class Story:
     confidence: ConfidenceSection | None
     cost: CostSection | None
     samples: Samples | None
+    episodes: EpisodeSection | None
     differing: Table | None
     details: tuple[tuple[str, tuple[Table, ...]], ...]  # by run
     commands: tuple[Command, ...]
@@ -92,6 +94,9 @@ def make_story(
         confidence=None if compared else confidence_section(first),
         cost=cost.read_cost(_cost(read, cost_file)),
         samples=_samples(read, with_documents),
+        episodes=episode_section(
+            None if compared else first, read.answers, with_documents=with_documents
+        ),
         differing=run_facts.differing_keys(read.records),
         details=tuple((run.name, tuple(run_facts.fact_tables(run))) for run in read.records),
         commands=tuple(commands),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from offapi.report.episodes import EpisodeSection
 from offapi.report.render.charts import Chart
 from offapi.report.render.table import Table
 from offapi.report.run_files import Object
@@ -19,6 +20,7 @@ MARKUP = re.compile(
     r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|^[-+=]|(?<=^\d)[.)])"
 )  # a viewer would also link http://
 SIGNS = {"good": "✓", "info": "·", "warn": "!", "bad": "✗"}
+EPISODES = 3  # of each source
 LONG, LONG_TEXT = 200, 2_000  # characters of a cell, and of a document or an answer
 
 
@@ -64,6 +66,8 @@ def _lines(story: Story) -> Iterator[str]:
         yield from _charts("", story.cost.charts)
     if story.samples:
         yield from _samples(story.samples)
+    if story.episodes:
+        yield from _episodes(story.episodes)
     yield from ("## Run details", "")
     if story.differing:
         yield from _table(story.differing)
@@ -94,6 +98,23 @@ def _samples(samples: Samples) -> Iterator[str]:
         if row.document is not None:
             yield from (*_code(shorten(row.document, LONG_TEXT)), "")
         yield from _answers(row, samples)
+
+
+def _episodes(section: EpisodeSection) -> Iterator[str]:
+    """Write what episodes took, and the first of each source turn by turn."""
+    yield from ("## Episodes", "")
+    if section.table:
+        yield from _table(section.table)
+    for title, rows in section.sources:
+        yield from (f"### {escape(title)}", "")
+        for one in sorted(rows, key=lambda row: row.right)[:EPISODES]:
+            yield from (f"{escape(shorten(one.name, LONG))} ({escape(one.facts)}):", "")
+            for turn in one.turns:
+                note = f" ({turn.note})" if turn.note else ""
+                calls = [f"calls {name}: {arguments}" for name, arguments in turn.calls]
+                said = "\n".join([turn.text, *calls] if turn.text else calls)
+                yield from (escape(f"{turn.who}{note}:"), "")
+                yield from (*_code(shorten(said, LONG_TEXT)), "")
 
 
 def _answers(row: DocumentSample, samples: Samples) -> Iterator[str]:
