@@ -118,5 +118,5 @@ def test_a_command_that_is_not_a_server_is_an_error() -> None:
 
 
 def test_a_server_behind_a_url_is_refused() -> None:
-    with pytest.raises(ConfigError, match="must be a command, got 'https://mcp.example.com'"):
+    with pytest.raises(ConfigError, match=r"must be a command, got 'https:"):
         offapi.mcp("https://mcp.example.com")
