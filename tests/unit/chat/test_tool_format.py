@@ -272,7 +272,8 @@ def test_nothing_that_is_read_raises(chats: dict[str, Chat], family: str) -> Non
     turns = [said[:n] for n in range(0, len(said), 3)]
     turns += [said[:n] + said[-m:] for n in range(0, 60, 7) for m in range(1, 60, 7)]
     text = form.chat.text_of(said)
-    turns += [form.chat.encode(text.replace("{", "{" * 3000)), form.chat.encode(text * 3)]
+    turns += [form.chat.encode(text.replace("{", deep * 3000)) for deep in ("{", "{a:")]
+    turns += [form.chat.encode(text * 3)]
     for tokens in turns:
         read = form.read(tokens)
         assert read.final or all(broken.why and broken.text for broken in read.malformed)
