@@ -28,6 +28,7 @@ def say_outlook(
     task, answer = asking.task, asking.task.max_answer_tokens
     chat = asking.chat
     prompts = [len(chat.prompt(task.messages(each.text))) for each in documents[::step]]
+    answer *= task.max_turns if task.is_agent else 1
     seconds = forecast.reading(machine.speed, prompts, answer * asking.readings)
     seconds *= len(documents) / len(prompts)
     rows = min(machine.limits.rollout_rows, len(documents) * asking.readings)

@@ -18,6 +18,7 @@ from offapi.confidence.promise import Promise
 from offapi.data.documents import Document
 from offapi.engine import Matcher, StartMatcher
 from offapi.errors import DataError, OffapiError
+from offapi.predict.agent_documents import predict_agent_documents
 from offapi.predict.compose import Readings, compose, with_confidence, without_signals
 from offapi.predict.prediction import DocumentAnswer
 from offapi.predict.reading import Reading
@@ -83,8 +84,9 @@ def predict_documents(
 
     What is wrong with one document is that answer's error and never ends the others'.
     """
+    some = predict_agent_documents if asking.task.is_agent else _some
     for first in range(0, len(documents), AT_ONCE):
-        yield from _some(backend, asking, documents[first : first + AT_ONCE])
+        yield from some(backend, asking, documents[first : first + AT_ONCE])
 
 
 def _some(

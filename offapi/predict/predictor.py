@@ -23,6 +23,7 @@ from offapi.data.documents import Document
 from offapi.errors import ConfigError, DataError
 from offapi.files.hashing import sha256_file
 from offapi.model_spec import DType, ModelSpec
+from offapi.predict.agent_documents import require_single_answers
 from offapi.predict.answering_model import AnsweringModel
 from offapi.predict.level import strongest_level
 from offapi.predict.predict_documents import AT_ONCE, Asking, predict_documents
@@ -114,7 +115,8 @@ class Predictor:
         task, run = self._task(), self.answering.run
         path = run.path / promise.FILE if run else None
         if path is None or not path.is_file():
-            return AskedHow(constrain or strongest_level(task), None)
+            usual: Level = "off" if task.is_agent else strongest_level(task)
+            return AskedHow(constrain or usual, None)
         given = promise.read(path)
         level = constrain or _level(given.made_for.constrain)
         if candidates > 1:
@@ -139,6 +141,14 @@ class Predictor:
 
         Raise ConfigError where the answers cannot be bound, or has no field to vary.
         """
+        asked_for = {
+            "several candidates": candidates > 1,
+            "confidence": signals or asked.promise is not None,
+            f"the constraint {asked.level!r}": asked.level != "off",
+        }
+        for what, wanted in asked_for.items():
+            if wanted:
+                require_single_answers(self._task(), what)
         bound = self._bound(asked.level)
         if candidates > 1 and (bound is None or bound.fields.candidates is None):
             what = "several candidates need bound answers and a field that is quoted or one_of."

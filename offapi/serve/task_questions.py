@@ -47,6 +47,8 @@ def read_question(task: Task | None, asked: ChatRequest) -> Document | NoQuestio
     """
     if task is None:
         return NoQuestion()
+    if task.is_agent:
+        return NoQuestion(f"{PLAIN}: task {task.name!r} has tools, which the client runs.")
     last = asked.messages[-1]
     text = last["content"]
     alone = len(asked.messages) == 1 and last["role"] == "user"

@@ -12,6 +12,7 @@ import pytest
 from imported_row import Quiet
 from recipe_folder import write_jsonl
 
+import offapi
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation import accuracy
 from offapi.evaluation.compare import compare_answers
@@ -135,3 +136,16 @@ def test_checks_see_the_whole_chat_and_the_rows_own_text(tmp_path: Path, backend
         {"used": True, "document": True},
         {"used": False, "document": True},
     ]
+
+
+def test_documents_are_predicted_in_episodes(tmp_path: Path, backend_name: str) -> None:
+    folder = lay_out(tmp_path)
+    with offapi.open(folder / "model", folder / "task.py", backend_name) as predictor:
+        answers = list(predictor.predict([f"receipt {last}" for last in "ABE"]))
+        assert [each.answer for each in answers] == [{"shop": "Ash"}, {"shop": "Birch"}, None]
+        assert answers[0].fields["shop"].evidence is None  # it is not printed
+        assert answers[2].error == "the episode ended at a limit, without an answer: length."
+        assert answers[0].completion_tokens > answers[1].completion_tokens
+        for options in ({"signals": True}, {"candidates": 2}, {"constrain": "schema"}):
+            with pytest.raises(ConfigError, match="cannot be had of a task with tools"):
+                predictor.predict("receipt A", **options)
