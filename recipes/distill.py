@@ -4,7 +4,8 @@ Sequence-level knowledge distillation (Kim and Rush, arXiv 1606.07947). A teache
 document with the task's worked examples in its prompt, or `offapi label` has done so before. Each
 answer is graded by the task's checks; `keep` says which are good enough. The student learns the
 kept answers as `sft` does, from prompts without worked examples. If the teacher is the student's
-own base model, this is context distillation (Snell et al., arXiv 2209.15189).
+own base model, this is context distillation (Snell et al., arXiv 2209.15189). Of a task with tools,
+the labels are the traces that `offapi label` wrote, and every turn of a kept one is learned.
 
 Deviations from the papers:
 
@@ -22,16 +23,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import orjson
 
 from offapi.chat.chat import Chat
+from offapi.data import traces
 from offapi.data.documents import Document
 from offapi.data.rows import read_documents
 from offapi.data.traces import Trace
+from offapi.episodes import Episode
 from offapi.errors import ConfigError
 from offapi.evaluation.accuracy import Report
 from offapi.grading.keep import Keep
@@ -47,6 +50,7 @@ from offapi.teachers.teacher import Teacher, parse_teacher
 from offapi.text.display import plural
 from offapi.training.job import Job
 
+from .filtered_sft import with_answer
 from .training import (
     StudentInputs,
     Training,
@@ -99,15 +103,19 @@ class Inputs(StudentInputs):
 
     rows: tuple[Document, ...]
     labels: tuple[Label, ...] | None  # read from a file; None: a teacher is asked
+    traces: tuple[Trace, ...]  # in place of labels, where the task has tools
 
 
 def prepare(config: Config, progress: Progress) -> Inputs:
     """Read and check the inputs, the teacher's name included."""
     task, model = load_task(config.task), get(config.model)
-    labels = (
-        tuple(settle_labels(read_labels(config.labels).labels).values()) if config.labels else None
-    )
-    if labels is None:
+    labels: tuple[Label, ...] | None = None
+    labelled: tuple[Trace, ...] = ()
+    if task.is_agent:
+        labelled = read_traces(config)
+    elif config.labels:
+        labels = tuple(settle_labels(read_labels(config.labels).labels).values())
+    else:
         open_teacher(config, task, "")
     val, rows = read_val(config, task), read_documents(config.data)
     rows = leave_out_scored(rows, [row.text for row in rows], val, config, config.data, progress)
@@ -118,18 +126,40 @@ def prepare(config: Config, progress: Progress) -> Inputs:
         val=val,
         rows=tuple(rows),
         labels=labels,
+        traces=labelled,
     )
 
 
 def run(job: Job[Config, Inputs]) -> Report | None:
     """Label, grade, keep, train and score; return the report of `val`, or None without it."""
     config, inputs = job.config, job.inputs
-    labels = ask(job) if inputs.labels is None else inputs.labels
-    graded = grade(inputs.task, inputs.rows, labels)
+    if inputs.task.is_agent:
+        graded = grade_traces(inputs.task, inputs.rows, inputs.traces)
+    else:
+        labels = ask(job) if inputs.labels is None else inputs.labels
+        graded = grade(inputs.task, inputs.rows, labels)
     job.folder.write("grades.jsonl", b"".join(map(as_line, graded)))
     kept = keep(job, graded)
-    episodes = [trace_episode(inputs.chat, inputs.task, trace, grade) for trace, grade in kept]
+    episodes = [episode for row in kept for episode in learned(inputs, row)]
     return train_student(job, fit_length(episodes, config, job.progress))
+
+
+def read_traces(config: Config) -> tuple[Trace, ...]:
+    """Return the traces that `labels` names; a recipe runs no teacher with tools."""
+    if config.labels is None:
+        step = "Run `offapi label ... --out traces.jsonl`, then set labels = 'traces.jsonl'."
+        what = "a task with tools is labelled by `offapi label`, not by the recipe."
+        raise ConfigError(what, where="labels", next_step=step)
+    return tuple(traces.read(config.labels))
+
+
+def learned(inputs: Inputs, row: Graded) -> list[Episode]:
+    """Return what is learned of a kept answer: it alone, or an agent's turns."""
+    trace, grade = row
+    if not inputs.task.is_agent:
+        return [trace_episode(inputs.chat, inputs.task, trace, grade)]
+    messages = with_answer(inputs.task, trace, grade)
+    return inputs.chat.episodes(trace.id, messages, trace.tools, "drop")
 
 
 def ask(job: Job[Config, Inputs]) -> Sequence[Label]:
@@ -182,6 +212,13 @@ def grade(task: Task, rows: Sequence[Document], labels: Sequence[Label]) -> list
             trace = Trace(row.id, (*task.messages(row.text), answer))
             graded.append((trace, task.grade_trace(trace)))
     return graded
+
+
+def grade_traces(task: Task, rows: Sequence[Document], labelled: Sequence[Trace]) -> list[Graded]:
+    """Grade the last trace of every document as `grade` grades an answer, without gold."""
+    by_id = {trace.id: replace(trace, gold=None) for trace in labelled}
+    found = [by_id[row.id] for row in rows if row.id in by_id]
+    return [(trace, task.grade_trace(trace)) for trace in found]
 
 
 def keep(job: Job[Config, Inputs], graded: Sequence[Graded]) -> list[Graded]:

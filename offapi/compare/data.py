@@ -73,6 +73,13 @@ def read_material(keys: Keys) -> Material:
     Raise DataError for a bad row, or if the val and test sets share a document.
     """
     task = load_task(keys.task)
+    if task.is_agent:
+        what = "a comparison asks for single answers, and the task has tools."
+        step = (
+            'Train filtered_sft with prompt = "trace" on the file that `offapi label` wrote, and'
+            " grpo; then run `offapi eval` on each."
+        )
+        raise ConfigError(what, where=str(keys.task), next_step=step)
     test = tuple(test_set.read(keys.test, task))
     held = [row_text(row) for row in test]
     if keys.val is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import bigram_llama
 import openai
 import pytest
+from recipe_folder import offapi
 from serving import Served, serving
 
 from offapi.data import traces
@@ -112,3 +113,40 @@ def test_a_call_that_was_cut_off_is_text(server: Served) -> None:
     choice = ask(server, max_tokens=3).choices[0]
     assert (choice.finish_reason, choice.message.tool_calls) == ("length", None)
     assert "find" in choice.message.content
+
+
+TASK = """
+import offapi
+from offapi import checks
+
+def find(text: str) -> str:
+    \"\"\"Find a company.
+
+    Args:
+        text: Its name.
+    \"\"\"
+    return text + " GmbH"
+
+task = offapi.Task(
+    name="payee",
+    instructions="Who is paid?",
+    schema=None,
+    checks={"found": (checks.tool_used("find"), 1.0)},
+    tools=(find,),
+    max_turns=2,
+    max_answer_tokens=40,
+)
+"""
+
+
+def test_a_teacher_behind_it_labels_with_tools(server: Served, tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "A bill"}\n')
+    words = ["label", "--task=task.py", "--data=docs.jsonl", "--out=traces.jsonl"]
+    done = offapi(*words, f"--teacher={server.url}/v1", "--model=agent", cwd=tmp_path)
+    assert "no document was labelled: turns" in done.stderr
+    (line,) = (tmp_path / "traces.jsonl.failed").read_text().splitlines()
+    said = json.loads(line)["messages"]
+    assert [m["role"] for m in said[2:]] == ["assistant", "tool", "assistant"]
+    assert (said[2]["content"], said[3]["content"]) == ("Wait.", "Süd GmbH")
+    assert said[4]["tool_calls"][0]["id"] == "call00002"

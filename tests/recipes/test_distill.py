@@ -1,11 +1,14 @@
 """Distillation from recorded labels and from a labels file: what fails a check is not learned."""
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 import recipe_folder
 
+from offapi.cli.output import Output
+from offapi.recipes import distill
 from offapi.teachers.labels_file import Label
 from offapi.teachers.teacher import Usage
 
@@ -134,3 +137,62 @@ def test_a_strict_task_refuses_fences(tmp_path: Path) -> None:
     said = " ".join(done.stderr.split())
     assert "8 of 8 answers are not one JSON object: a code fence (8)" in said
     assert "set strict=False in the task" in said
+
+
+AGENT = """
+import offapi
+from offapi import checks
+
+def find(text: str) -> str:
+    \"\"\"Find a shop.
+
+    Args:
+        text: Its name.
+    \"\"\"
+    return text
+
+task = offapi.Task(
+    name="letters",
+    instructions="Name the shop.",
+    schema={"type": "object", "properties": {"shop": {"type": "string"}}, "required": ["shop"]},
+    checks={"from a tool": (checks.from_tools("shop"), 1.0)},
+    match={"shop": "text"},
+    tools=(find,),
+)
+"""
+
+
+def trace(row: dict[str, Any], found: str) -> dict[str, Any]:
+    call = {"name": "find", "arguments": orjson.dumps({"text": found}).decode()}
+    answer = orjson.dumps(row["gold"]).decode()
+    messages = [
+        {"role": "user", "content": row["document"]},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function", "function": call}]},
+        {"role": "tool", "tool_call_id": "1", "content": found},
+        {"role": "assistant", "content": answer},
+    ]  # fmt: skip
+    return {"id": row["id"], "messages": messages}
+
+
+def test_an_agent_learns_all_turns_of_the_traces_that_pass(tmp_path: Path) -> None:
+    recipe = recipe_folder.lay_out(tmp_path, "distill", count=4)
+    (tmp_path / "task.py").write_text(AGENT)
+    refused = recipe_folder.offapi("train", str(recipe))
+    assert refused.returncode == 2
+    assert "`offapi label ... --out traces.jsonl`, then set labels" in refused.stderr
+    rows = recipe_folder.rows(4)
+    found = [row["gold"]["shop"] for row in rows[:3]] + ["another"]
+    traces = [trace(row, shop) for row, shop in zip(rows, found, strict=True)]
+    recipe_folder.write_jsonl(tmp_path / "traces.jsonl", traces)
+    text = recipe.read_text().replace('val = "val.jsonl"', 'labels = "traces.jsonl"')
+    recipe.write_text(text)
+    done = recipe_folder.offapi("train", str(recipe))
+    assert done.returncode == 0, done.stderr
+    assert "Kept 3 of 4 labels. Failed checks: from a tool 1." in done.stderr
+    paths = {"task": "task.py", "data": "train.jsonl", "labels": "traces.jsonl"}
+    named: Any = {key: tmp_path / name for key, name in paths.items()}
+    config = distill.Config(**named, model=str(tmp_path / "model"))
+    inputs = distill.prepare(config, Output(json=True))
+    graded = distill.grade_traces(inputs.task, inputs.rows, inputs.traces)
+    (episode,) = distill.learned(inputs, graded[0])
+    assert len([each for each in episode.segments if each.sampled]) == 2
