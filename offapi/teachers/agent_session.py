@@ -99,7 +99,7 @@ class AgentSession(Session):
             self._asking -= 1
 
     async def _reply(self, key: Hashable) -> Opened | Observation | Closed:
-        """Return the environment's reply to the episode `key`, and let others proceed until then."""
+        """Return the environment's reply to the episode `key`; others proceed until then."""
         while key not in self._replies:
             self._replies.update(self.host.poll())
             if key not in self._replies:

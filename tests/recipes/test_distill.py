@@ -180,6 +180,13 @@ def test_an_agent_learns_all_turns_of_the_traces_that_pass(tmp_path: Path) -> No
     refused = recipe_folder.offapi("train", str(recipe))
     assert refused.returncode == 2
     assert "`offapi label ... --out traces.jsonl`, then set labels" in refused.stderr
+    compared = tmp_path / "compare.toml"
+    compared.write_text(
+        'recipe = "compare"\ntask = "task.py"\ndocuments = "train.jsonl"\ntest = "val.jsonl"\n'
+    )
+    refused = recipe_folder.offapi("compare", str(compared))
+    assert refused.returncode == 2
+    assert 'Train filtered_sft with prompt = "trace"' in refused.stderr
     rows = recipe_folder.rows(4)
     found = [row["gold"]["shop"] for row in rows[:3]] + ["another"]
     traces = [trace(row, shop) for row, shop in zip(rows, found, strict=True)]
