@@ -10,7 +10,7 @@ is not text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,13 +73,21 @@ class Trace:
         A worked example ends with an answer like the last one, and a document of its own follows.
         Remarks of the model and requests to correct an answer end none.
         """
+        return self._made_from(("user", "tool"))
+
+    @cached_property
+    def asked(self) -> str:
+        """What an agent was asked: the user's part of `document`, without results of tools."""
+        return self._made_from(("user",))
+
+    def _made_from(self, roles: Sequence[str]) -> str:
         texts: list[str] = []
         answered = False
         for message in self.messages[:-1]:
             role, text = message["role"], message.get("content") or ""
             if role == "assistant":
                 answered = answered or self._is_answer(message)
-            elif role in ("user", "tool"):
+            elif role in roles:
                 if role == "user" and answered:
                     if _is_document(text, texts):
                         texts.clear()

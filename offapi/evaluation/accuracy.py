@@ -380,8 +380,13 @@ def _check(
     episode: EpisodeFacts | None,
 ) -> Prediction:
     """Return the output, each check of the task passed or not, and the reasons of those not."""
-    gold, messages = _gold(task, row), () if episode is None else episode.messages
-    grade = task.grade(row_text(row), answer.text, row.gold, row=row.id, messages=messages)
+    gold = _gold(task, row)
+    if episode is None and task.is_agent and isinstance(row, Trace):  # a recorded episode
+        grade = task.grade_trace(row)
+    else:
+        messages = () if episode is None else episode.messages
+        text = row.asked if isinstance(row, Trace) and task.is_agent else row_text(row)
+        grade = task.grade(text, answer.text, row.gold, row=row.id, messages=messages)
     passed = {name: part.score >= 1.0 for name, part in grade.parts.items()}
     correct = {name: ok for name, ok in passed.items() if name not in task.audit}
     audit = {name: ok for name, ok in passed.items() if name in task.audit}

@@ -7,7 +7,6 @@ rewards (`offapi.rl`), and answers bound by a grammar.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from offapi.agent.episode import AgentEpisode, AgentLimits
 from offapi.agent.episode_host import EpisodeHost
@@ -86,8 +85,9 @@ def ask_agent(task: Task, row: Row, key: int, shots: int = 0, samples: int = 1) 
         what, step = "no message of a user asks for the answer.", "Remove the row, or add it."
         raise DataError(what, where=f"row {row.id!r}", next_step=step)
     messages = row.messages[: asked[-1] + 1]
-    document = Document(row.id, replace(row, messages=(*messages, row.messages[-1])).document)
-    return AgentAsk(document, tuple(dict(message) for message in messages), key, samples)
+    return AgentAsk(
+        Document(row.id, row.asked), tuple(dict(message) for message in messages), key, samples
+    )
 
 
 def tokens_asked(episode: AgentEpisode) -> int:

@@ -177,10 +177,13 @@ class Task:
     def grade_trace(self, trace: Trace) -> Grade:
         """Grade the last message of `trace` against what it was made from.
 
+        Of an agent's that is what it was asked: checks find results in `Context.messages`.
+
         Raise what `grade` raises.
         """
         context = self._context(trace.gold, trace.messages, trace.tools or ())
-        return self._grade(trace.document, self.read_trace(trace), context, trace.id)
+        document = trace.asked if self.is_agent else trace.document
+        return self._grade(document, self.read_trace(trace), context, trace.id)
 
     def grade(
         self,

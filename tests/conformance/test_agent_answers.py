@@ -137,6 +137,24 @@ def test_checks_see_the_whole_chat_and_the_rows_own_text(tmp_path: Path, backend
         {"used": False, "document": True},
     ]
 
+    function = {"name": "look", "arguments": '{"shop":"Oak"}'}
+    call = {"id": "call00001", "type": "function", "function": function}
+    messages = [
+        {"role": "user", "content": "receipt A"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call00001", "content": "Oak is registered"},
+        {"role": "assistant", "content": "Oak"},
+    ]
+    rows = [{"id": "t", "messages": messages, "gold": "Ash"}]
+    traced = read_questions(folder / "task.py", write_jsonl(folder / "traces.jsonl", rows), None)
+    (asked,) = evaluate_model(settings(folder, backend_name), traced, Quiet()).report.predictions
+    assert asked.episode is not None
+    assert asked.episode.messages[:1] == tuple(messages[:1])
+    assert asked.episode.messages[2]["content"] == "Ash is registered <b>"
+    assert asked.correct == {"used": True, "document": True}
+    (recorded,), missing = accuracy.recorded_predictions(traced.task, traced.rows)
+    assert (recorded.correct, missing) == ({"used": True, "document": True}, [])
+
 
 def test_documents_are_predicted_in_episodes(tmp_path: Path, backend_name: str) -> None:
     folder = lay_out(tmp_path)

@@ -41,7 +41,7 @@ task = offapi.Task(
 """
 
 
-def trace(i: int, *, calls: int, answer: str) -> dict[str, Any]:
+def trace(i: int, *, calls: int, answer: str, result: str = "{shop} Ltd") -> dict[str, Any]:
     """Return an agent's trace that calls `look` so often for the document's shop."""
     shop = SHOPS[i % len(SHOPS)] + chr(ord("a") + i)
     messages: list[dict[str, Any]] = [
@@ -52,8 +52,8 @@ def trace(i: int, *, calls: int, answer: str) -> dict[str, Any]:
         arguments = orjson.dumps({"shop": shop}).decode()
         function = {"name": "look", "arguments": arguments}
         call = {"id": f"call0000{at}", "type": "function", "function": function}
-        result = {"role": "tool", "tool_call_id": call["id"], "content": f"{shop} Ltd"}
-        messages += [{"role": "assistant", "content": "", "tool_calls": [call]}, result]
+        found = {"role": "tool", "tool_call_id": call["id"], "content": result.format(shop=shop)}
+        messages += [{"role": "assistant", "content": "", "tool_calls": [call]}, found]
     said = orjson.dumps({"shop": answer.format(shop=shop)}).decode()
     messages.append({"role": "assistant", "content": said})
     parameters = {"type": "object", "properties": {"shop": {"type": "string"}}}
@@ -71,13 +71,14 @@ def test_traces_of_an_agent_are_graded_whole_and_learned(tmp_path: Path, backend
         trace(4, calls=0, answer="{shop} Ltd"),
         trace(5, calls=2, answer="{shop} Ltd"),
         trace(6, calls=1, answer="Nowhere"),
+        trace(7, calls=1, answer="Nowhere", result="Error: there is no shop Nowhere"),
     ]
     recipe_folder.write_jsonl(tmp_path / "train.jsonl", right + wrong)
 
     words = ["grade", "--task=task.py", "--traces=train.jsonl", "--out=graded.jsonl", "--json"]
     told(recipe_folder.offapi(*words, cwd=tmp_path))
     graded = [orjson.loads(line) for line in (tmp_path / "graded.jsonl").read_bytes().splitlines()]
-    assert [row["grade"]["score"] for row in graded] == [1.0] * 4 + [0.25, 0.875, 0.5]
+    assert [row["grade"]["score"] for row in graded] == [1.0] * 4 + [0.25, 0.875, 0.5, 0.25]
     reasons = {name: row["reason"] for name, row in graded[4]["grade"]["checks"].items()}
     assert reasons == {
         "used": "not used: look",
