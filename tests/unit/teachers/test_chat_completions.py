@@ -10,11 +10,13 @@ import pytest
 from offapi.errors import TeacherError
 from offapi.teachers import chat_completions
 from offapi.teachers.teacher import Request, Usage
+from offapi.tools.calls import MalformedCall, ToolCall
 
 
 def completion(**changes: Any) -> bytes:
     message = {"role": "assistant", "content": changes.pop("content", '{"total":1}')}
-    message |= {name: changes.pop(name) for name in ("refusal", "reasoning") if name in changes}
+    more = ("refusal", "reasoning", "tool_calls")
+    message |= {name: changes.pop(name) for name in more if name in changes}
     choice = {"index": 0, "finish_reason": changes.pop("finish", "stop"), "message": message}
     usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
     return orjson.dumps({"choices": [choice], "usage": usage, **changes})
@@ -179,3 +181,32 @@ def test_a_wait_of_ages_is_a_year(value: str) -> None:
 @pytest.mark.parametrize("value", ["Fri, 31 Dec 99999999999999999999 23:59:59 GMT", "inf", "nan"])
 def test_a_wait_that_is_no_time_is_none(value: str) -> None:
     assert chat_completions.retry_after(value, now=0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (7, "not an object with a function"),
+        ({"name": "find", "arguments": "{}"}, "not an object with a function"),
+        ({"function": {"arguments": "{}"}}, "names no function"),
+        ({"function": {"name": "find", "arguments": '{"a": 1'}}, "not JSON"),
+        ({"function": {"name": "find", "arguments": '{"a": NaN}'}}, "not JSON"),
+        ({"function": {"name": "find", "arguments": "[1]"}}, "not a JSON object"),
+        ({"function": {"name": "find", "arguments": 5}}, "not a JSON object"),
+    ],
+)
+def test_what_is_no_call_is_said_to_be_malformed(call: object, why: str) -> None:
+    read = chat_completions.read_call(call)
+    assert isinstance(read, MalformedCall)
+    assert why in read.why
+    assert read.text
+
+
+def test_calls_count_where_tools_were_offered() -> None:
+    call = {"id": "1", "function": {"name": "find", "arguments": None}}
+    content = completion(content=None, tool_calls=[call])
+    read = chat_completions.read_reply(200, {}, content, with_tools=True)
+    assert (read.reason, read.calls) == ("", (ToolCall("1", "find", {}),))
+    assert chat_completions.read_reply(200, {}, content).reason == "no content"
+    odd = chat_completions.read_reply(200, {}, completion(tool_calls={}), with_tools=True)
+    assert odd.reason == "tool_calls is not a list"
