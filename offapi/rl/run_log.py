@@ -17,8 +17,11 @@ from typing import Protocol
 import orjson
 
 from offapi.backend import Backend
+from offapi.chat.chat import Chat
+from offapi.data.documents import Document
 from offapi.errors import OffapiError
 from offapi.evaluation.accuracy import Report, score_predictions
+from offapi.evaluation.predict import predict
 from offapi.evaluation.test_set import count_scoring
 from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.store import Model
@@ -49,6 +52,9 @@ class LoggedConfig(Protocol):
     def allow(self) -> tuple[Gate, ...]: ...
 
     @property
+    def max_tokens(self) -> int: ...
+
+    @property
     def shape(self) -> LoraSpec | None: ...
 
     def spec(self, model: Model) -> ModelSpec: ...
@@ -62,6 +68,9 @@ class LoggedInputs(Protocol):
 
     @property
     def model(self) -> Model: ...
+
+    @property
+    def chat(self) -> Chat: ...
 
     @property
     def heldout(self) -> tuple[Prompt, ...]: ...
@@ -150,7 +159,7 @@ class RunLog:
         report = None
         rows = [prompt.row for prompt in inputs.heldout]
         if all(row.gold is not None for row in rows):
-            report = score_predictions(inputs.task, rows, learned.best.texts)
+            report = self._report(rows, learned)
             folder.write("predictions.jsonl", report.jsonl())
             folder.write("report.json", orjson.dumps(report.as_dict()))
         folder.write(LEARNED, orjson.dumps(learned.as_dict()))
@@ -158,6 +167,15 @@ class RunLog:
             self.job.progress.say(line)
         self.enforce(learned.problems())
         return report
+
+    def _report(self, rows: Sequence[Document], learned: Learned) -> Report:
+        """Score the best look's answers; an agent's episodes are run again, for checks to see."""
+        inputs = self.job.inputs
+        if not inputs.task.is_agent:
+            return score_predictions(inputs.task, rows, learned.best.texts)
+        limit, progress = self.job.config.max_tokens, self.job.progress
+        found = predict(self.backend, inputs.chat, inputs.task, rows, progress, max_tokens=limit)
+        return score_predictions(inputs.task, rows, found.outputs, found.episodes)
 
     def enforce(self, problems: Sequence[Problem]) -> None:
         """Raise GateFailed for a problem that is not allowed, and say where the best adapter is."""

@@ -1,7 +1,8 @@
 """Tasksets of the library `verifiers` 0.4, run as they are: their tools, state and scores.
 
-A document stands for one of the taskset's tasks, and its id says which. Left out, and refused where
-a taskset has it: harnesses, `@stop` and `@intercept` hooks, judges, and containers.
+A document stands for one of the taskset's tasks, and its id says which. Refused where a taskset has
+it: `@stop` hooks, judges, and containers. Left out: harnesses and `@intercept` hooks, which are not
+run.
 """
 
 from __future__ import annotations
