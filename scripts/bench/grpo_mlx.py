@@ -1,13 +1,15 @@
 """GRPO on MLX elsewhere: mlx-lm-lora, set up as a careful user would for offapi's work.
 
 Each arm runs in a separate process and uses nothing of offapi, except on Linux the BLAS that it
-opens for MLX. Left out: quantised bases.
+opens for MLX; malloc is as Linux has it. Left out: quantised bases.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from pairs import Clock, Result, finish
 
 def load(work: Result) -> tuple[Any, Any]:
     """Load mlx-lm's model with a new adapter, and a tokenizer whose tokens never end a text."""
-    import_module("offapi.backends.mlx_backend")  # opens the BLAS that offapi's arm has
+    open_blas()
     import mlx.core as mx
     import mlx_lm
     from mlx_lm.tuner.utils import linear_to_lora_layers
@@ -29,6 +31,24 @@ def load(work: Result) -> tuple[Any, Any]:
     mx.eval(model.parameters())
     tokenizer.eos_token_ids = set()
     return model, tokenizer
+
+
+def open_blas() -> None:
+    """Open offapi's BLAS, before anything imports mlx.core; malloc stays as the peer has it."""
+    # By its file: its package would set malloc, too, and import mlx.core.
+    spec = find_spec("offapi")
+    assert spec is not None
+    assert spec.origin is not None
+    root = Path(spec.origin).parent
+    places = (root / "backends", root.parent / "backends")
+    file = next(place for place in places if place.is_dir()) / "mlx_backend/linux_cpu/blas.py"
+    found = spec_from_file_location("blas_of_offapi", file)
+    assert found is not None
+    assert found.loader is not None
+    module = module_from_spec(found)
+    sys.modules[found.name] = module  # its dataclass looks there
+    found.loader.exec_module(module)
+    module.open_fast()
 
 
 def clock_here() -> Clock:
