@@ -246,7 +246,7 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
     report = _report(settings, questions, answers)
     atomic.write_file(settings.out, report.jsonl())
     times = _count(run, questions, progress) if run is not None else None
-    cause = cut_off_advice(chat, answers.outputs) if all(answers.truncated) else ""
+    cause = cut_off_advice(chat, answers.said) if all(answers.truncated) else ""
     return EvalResult(report, answers, times, settings.out, settings.constrain, cause, bits)
 
 

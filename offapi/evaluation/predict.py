@@ -44,6 +44,12 @@ class Predictions:
     unread: Mapping[str, int] = field(default_factory=dict)
     episodes: tuple[AgentEpisode, ...] = ()  # of a task with tools, one an output
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The last words for each answer, those of a cut off episode included."""
+        last = [episode.messages[-1].get("content") for episode in self.episodes]
+        return tuple(str(text or "") for text in last) or self.outputs
+
     def totals(self) -> dict[str, float]:
         """Return seconds, prompt tokens and completion tokens of all documents."""
         tokens = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}

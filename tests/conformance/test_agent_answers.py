@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bigram_llama
@@ -17,6 +18,7 @@ from offapi.errors import ConfigError, DataError
 from offapi.evaluation import accuracy
 from offapi.evaluation.compare import compare_answers
 from offapi.evaluation.evaluate import EvalSettings, evaluate_model, read_questions
+from offapi.export.accuracy_lost import read_documents
 
 TASK = """
 import offapi
@@ -94,6 +96,7 @@ def test_an_agent_is_scored_by_its_episodes(tmp_path: Path, backend_name: str) -
     assert report.episodes.finishes == {"stop": 4, "length": 1}
     assert means["sampled"] * 5 == result.cost.completion_tokens == 7 * 2 + 8
     assert result.cost.prompt_tokens > means["tokens"] * 5, "each turn reads what came before"
+    assert result.cost.said[4].startswith("on and on")
     printed = dict(report.table() + report.episodes.table())
     assert printed["success: all fields"].startswith("60.0 [")
     assert printed["a turn was cut off (length)"] == "1 of 5, 20.0%"
@@ -167,3 +170,13 @@ def test_documents_are_predicted_in_episodes(tmp_path: Path, backend_name: str) 
         for options in ({"signals": True}, {"candidates": 2}, {"constrain": "schema"}):
             with pytest.raises(ConfigError, match="cannot be had of a task with tools"):
                 predictor.predict("receipt A", **options)
+
+
+def test_an_export_of_an_agent_is_not_measured_by_another_tool(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path)
+    task = read_questions(folder / "task.py", folder / "val.jsonl", None).task
+    run = SimpleNamespace(manifest={"config": {"val": str(folder / "val.jsonl")}})
+    source: Any = SimpleNamespace(task=task, run=run)
+    assert read_documents(source, None) is None
+    with pytest.raises(ConfigError, match="calls no tools"):
+        read_documents(source, folder / "val.jsonl")
