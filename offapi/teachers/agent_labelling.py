@@ -43,9 +43,10 @@ class AgentTally:
         labelled = share(self.ok, self.documents, "document", ("has", "have"))
         lines = [f"{labelled} a trace." + (f" {self.left} still to ask." if self.left else "")]
         lines += [f"  {count} failed: {reason}" for reason, count in self.failed.items()]
-        tokens = f"{self.usage.prompt_tokens} prompt and {self.usage.completion_tokens} answer"
+        written = plural(self.usage.completion_tokens, "answer token")
         lines.append(
-            f"This run: {plural(self.asked, 'episode')}, {tokens} tokens, {self.seconds:.1f} s."
+            f"This run: {plural(self.asked, 'episode')}, {self.usage.prompt_tokens} prompt and"
+            f" {written}, {self.seconds:.1f} s."
         )
         return [*lines, f"Traces: {self.path}"]
 

@@ -17,6 +17,7 @@ from offapi.agent.episode import AgentFinish, AgentLimits
 from offapi.data.documents import Document
 from offapi.task import Task
 from offapi.teachers.teacher import Price, Usage
+from offapi.text.display import plural
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class AgentTeacher(Protocol):
 def reason_of(finish: AgentFinish, limits: AgentLimits) -> str:
     """Return why an episode that ended so has no answer; empty where it has one."""
     if finish == "length":
-        return f"length: a turn was cut off at {limits.turn_tokens} tokens"
+        return f"length: a turn was cut off at {plural(limits.turn_tokens, 'token')}"
     if finish == "turns":
         return f"turns: more than {limits.turns}"
     if finish == "tokens":

@@ -7,7 +7,6 @@ the protocol but tools.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,11 +35,13 @@ class McpSource:
 
         Raise ConfigError where it does not start or has none.
         """
+        import asyncio  # 20 ms that most tasks do not need
+
         client = self.client()
         try:
             found = asyncio.run(asyncio.wait_for(_list(client, self.prefix), LISTING))
         except Exception as error:
-            what = f"it does not say its tools: {describe_error(_first(error))}."
+            what = f"it does not say its tools: {describe_error(first_cause(error))}."
             step = "Run the command by hand: it must speak MCP on stdin and stdout."
             raise ConfigError(what, where=self.where, next_step=step) from None
         if not found:
@@ -89,43 +90,6 @@ def mcp(command: str, *arguments: str, env: Mapping[str, str] | None = None) -> 
     return McpServer(command, arguments, dict(env or {}))
 
 
-class McpSession:
-    """A running server of one episode, started at its first call. Use it in one event loop."""
-
-    def __init__(self, source: McpSource) -> None:
-        self._source = source
-        self._stop = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._client: asyncio.Future[Any] | None = None
-
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> tuple[str, bool]:
-        """Return the text of the result, and whether the server calls it an error."""
-        if self._task is None or self._client is None:
-            self._client = asyncio.get_running_loop().create_future()
-            self._task = asyncio.create_task(self._run(self._client))
-        client = await asyncio.shield(self._client)
-        result = await client.call_tool(name.removeprefix(self._source.prefix), dict(arguments))
-        said = [getattr(each, "text", f"[{each.type}]") for each in result.content]
-        return "\n".join(said), bool(result.is_error)
-
-    async def close(self) -> None:
-        """Stop the server."""
-        self._stop.set()
-        if self._task is not None:
-            await asyncio.wait([self._task])
-
-    async def _run(self, started: asyncio.Future[Any]) -> None:
-        """Hold the client open; its library wants it entered and left in one task."""
-        try:
-            async with self._source.client() as client:
-                started.set_result(client)
-                await self._stop.wait()
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(_first(error))
-
-
 async def _list(client: Any, prefix: str) -> tuple[Mapping[str, Any], ...]:
     async with client:
         page = await client.list_tools()
@@ -145,7 +109,7 @@ def _schema(tool: Any, prefix: str) -> Mapping[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _first(error: BaseException) -> BaseException:
+def first_cause(error: BaseException) -> BaseException:
     """Return the error that a group of tasks wraps."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

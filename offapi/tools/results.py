@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from offapi.checks.agent_trace import ERROR
+from offapi.text.display import plural
 from offapi.tools.calls import MalformedCall, ToolCall
 
 MOST_CHARACTERS = 8_000  # of one result
@@ -22,7 +23,8 @@ def cut(text: str) -> str:
     """Return the first MOST_CHARACTERS of `text`, and say so; half characters are replaced."""
     whole = len(text)
     if whole > MOST_CHARACTERS:
-        text = f"{text[:MOST_CHARACTERS]}\n[cut: the first {MOST_CHARACTERS} of {whole} characters]"
+        count = plural(whole, "character")
+        text = f"{text[:MOST_CHARACTERS]}\n[cut: the first {MOST_CHARACTERS:,} of {count}]"
     return text.encode("utf-8", "replace").decode()
 
 

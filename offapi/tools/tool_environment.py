@@ -20,7 +20,8 @@ from offapi.tools.arguments import fault_of_arguments
 from offapi.tools.calls import Observation, ToolCall, Turn
 from offapi.tools.episode_state import EpisodeState
 from offapi.tools.function_schema import state_parameters
-from offapi.tools.mcp_server import McpSession, McpSource
+from offapi.tools.mcp_server import McpSource
+from offapi.tools.mcp_session import McpSession
 from offapi.tools.offered import Schemas, ToolSource
 from offapi.tools.results import (
     error_message,

@@ -89,7 +89,7 @@ def test_the_users_environment_says_what_is_seen_and_how_good_it_was(host: Episo
     begin(host, "b")
     first = step(host, "a", "long")
     assert (first.done, first.reward, first.errors) == (False, 0.5, 0)
-    assert first.messages[0]["content"].endswith("[cut: the first 8000 of 20000 characters]")
+    assert first.messages[0]["content"].endswith("[cut: the first 8,000 of 20,000 characters]")
     raised = step(host, "a", "raise")
     assert raised.messages[0] == {
         "role": "tool", "tool_call_id": "1", "name": "look", "content": "Error: KeyError: 'south'."

@@ -111,6 +111,8 @@ def test_no_command_is_left_off_the_list() -> None:
         "transcript",
         "backend_option",
         "constrain_option",
+        "endpoint_teacher",
+        "label_agent",
         "quantize_option",
         "template_option",
         "traces_purge",

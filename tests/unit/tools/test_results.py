@@ -53,7 +53,7 @@ def test_any_value_has_a_text(value: object, text: str) -> None:
 
 def test_a_long_result_says_that_it_was_cut() -> None:
     assert result_text("x" * MOST_CHARACTERS) == "x" * MOST_CHARACTERS
-    assert result_text("y" * 9000) == "y" * 8000 + "\n[cut: the first 8000 of 9000 characters]"
+    assert result_text("y" * 9000) == "y" * 8000 + "\n[cut: the first 8,000 of 9,000 characters]"
 
 
 @pytest.mark.parametrize("family", ["hermes", "llama", "lfm", "fallback"])

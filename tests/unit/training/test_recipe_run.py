@@ -67,7 +67,8 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         found.jobs.append(job)
         return found.does(job)
 
-    inputs = SimpleNamespace(chat=SimpleNamespace(no_system=False))
+    task = SimpleNamespace(is_agent=False)
+    inputs = SimpleNamespace(chat=SimpleNamespace(no_system=False), task=task)
     module = SimpleNamespace(Config=None, prepare=lambda config, progress: inputs, run=run)
     monkeypatch.setattr(recipe_run, "find_recipe", lambda path: module)
     monkeypatch.setattr(recipe_run, "describe_run", lambda config: {"config": {"lr": config.lr}})
