@@ -6,6 +6,7 @@ and when, which is `run_episodes`'.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from offapi.agent.episode import AgentEpisode, AgentFinish, AgentLimits
@@ -74,7 +75,7 @@ class Unfinished:
 
     def begin(self, opened: Opened) -> tuple[int, ...]:
         """Return the tokens of the prompt, of which the environment may have written a part."""
-        self.messages = [*self.ask.messages, *map(dict, opened.messages)]
+        self.messages = _joined([*self.ask.messages, *map(dict, opened.messages)])
         tokens = self.agent.format.prompt(self.messages, id=self.ask.document.id)
         return self._given(tokens)
 
@@ -145,3 +146,15 @@ class Unfinished:
             tuple(self.rewards),
             score,
         )
+
+
+def _joined(messages: Sequence[Message]) -> list[Message]:
+    """Return `messages` with a user's that follow each other as one, as strict templates want."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and message["role"] == joined[-1]["role"] == "user":
+            text = "\n\n".join((joined[-1]["content"], message["content"]))
+            joined[-1] = {**joined[-1], "content": text}
+        else:
+            joined.append(message)
+    return joined

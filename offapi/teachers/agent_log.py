@@ -20,6 +20,7 @@ from offapi.files.lock import open_locked
 from offapi.teachers.teacher import Usage
 
 Key = tuple[str, str, str]  # document, teacher, question
+_BEGIN = b'{"id":'  # of every line
 
 
 def usage_of(path: Path, teacher: str) -> Usage:
@@ -53,8 +54,7 @@ class AgentLog:
             what = f"cannot open the file of traces: {error.strerror}."
             raise DataError.at(what, path=path, next_step="Check the path.") from None
         try:
-            self.done = self._keys(path, torn_is_cut=True)
-            self.failed = self._keys(self.failed_path, torn_is_cut=False)
+            self.done, self.failed = self._keys(path), self._keys(self.failed_path)
         except BaseException:
             os.close(self._file)
             raise
@@ -86,20 +86,41 @@ class AgentLog:
         finally:
             os.close(file)
 
-    def _keys(self, path: Path, *, torn_is_cut: bool) -> dict[Key, Mapping[str, Any]]:
-        """Return each line's source by its key; a last line without an end is cut off."""
+    def _keys(self, path: Path) -> dict[Key, Mapping[str, Any]]:
+        """Return each line's source by its key. The file then ends with a whole line.
+
+        A last line that a crash has torn is cut off, but only once all others are known to be
+        traces: another file, named by mistake, stays as it is.
+        """
         raw = path.read_bytes() if path.exists() else b""
         *lines, rest = raw.split(b"\n")
-        if rest and torn_is_cut:
-            os.ftruncate(self._file, len(raw) - len(rest))
+        torn = bool(rest) and _entry(rest) is None
+        if torn and not (rest.startswith(_BEGIN) or _BEGIN.startswith(rest)):
+            raise _not_a_trace(path, len(lines) + 1)
         keys = {}
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = orjson.loads(line)
-                source = row["source"]
-                keys[str(row["id"]), source["teacher"], source["question"]] = source
-            except (ValueError, KeyError, TypeError):
-                what = "the line is not a trace that `offapi label` wrote."
-                step = "Name another file with --out. Nothing was changed."
-                raise DataError.at(what, path=path, line=number, next_step=step) from None
+        for number, line in enumerate(lines if torn or not rest else [*lines, rest], start=1):
+            if (entry := _entry(line)) is None:
+                raise _not_a_trace(path, number)
+            keys[entry[0]] = entry[1]
+        if torn:
+            os.truncate(path, len(raw) - len(rest))
+        elif rest:  # saved by an editor
+            with path.open("ab") as file:
+                file.write(b"\n")
         return keys
+
+
+def _entry(line: bytes) -> tuple[Key, Mapping[str, Any]] | None:
+    """Return the key and the source of a line; None where it is not a labelled trace."""
+    try:
+        row = orjson.loads(line)
+        source = row["source"]
+        return (str(row["id"]), source["teacher"], source["question"]), source
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _not_a_trace(path: Path, line: int) -> DataError:
+    what = "the line is not a trace that `offapi label` wrote."
+    step = "Name another file with --out. Nothing was changed."
+    return DataError.at(what, path=path, line=line, next_step=step)

@@ -99,6 +99,24 @@ def test_a_line_that_a_crash_cut_is_asked_again(folder: Path) -> None:
     assert {each.id for each in traces.read(folder / "out.jsonl")} == {"a", "d"}
 
 
+def test_a_failure_that_a_crash_cut_is_asked_again(folder: Path) -> None:
+    label(folder)
+    failed = folder / "out.jsonl.failed"
+    failed.write_bytes(failed.read_bytes()[:-20])
+    assert label(folder)["asked"] == 1
+    assert label(folder)["asked"] == 0  # the file is whole
+
+
+@pytest.mark.parametrize("content", [b"notes of mine", b'{"id": 1}\n{"id":"torn', b"a\nb"])
+def test_another_file_stays_as_it_is(folder: Path, content: bytes) -> None:
+    (folder / "out.jsonl").write_bytes(content)
+    words = ["label", f"--task={folder / 'task.py'}", f"--data={folder / 'docs.jsonl'}"]
+    words += [f"--teacher=script:{folder / 'script.py'}", f"--out={folder / 'out.jsonl'}"]
+    done = CliRunner().invoke(cli, words)
+    assert "not a trace" in str(done.exception)
+    assert (folder / "out.jsonl").read_bytes() == content
+
+
 def test_a_script_that_raises_is_an_error_at_the_document(folder: Path) -> None:
     (folder / "script.py").write_text("def take_turn(document, messages):\n    return 1 / 0\n")
     words = ["label", f"--task={folder / 'task.py'}", f"--data={folder / 'docs.jsonl'}"]
