@@ -82,7 +82,7 @@ class ScriptedHost:
         return taken
 
     def wait(self, keys: Collection[Key]) -> list[tuple[Key, Reply]]:
-        taken = []
+        taken: list[tuple[Key, Reply]] = []
         while not set(keys) <= {key for key, _ in taken}:
             assert self.waiting
             taken += self.poll()
